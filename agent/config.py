@@ -294,8 +294,7 @@ def _from_provider(alias: str, name: str) -> Alias | None:
         return None
     elsewhere = os.environ.get(provider.elsewhere, "").rstrip("/")
     price_name = None if elsewhere else f"{provider.prices}/{model}"  # elsewhere the price is another one
-    base_url = elsewhere or provider.base_url
-    return Alias(alias, base_url, model, provider.key_env, price_name, wire=provider.wire)
+    return Alias(alias, elsewhere or provider.base_url, model, provider.key_env, price_name, wire=provider.wire)
 
 
 _ALIAS_KEYS = {

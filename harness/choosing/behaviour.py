@@ -107,8 +107,7 @@ def _wishes(statement: Statement) -> str:
 
 def _as_wished(seen: Seen, before: Seen, wishes: str) -> bool:
     """Whether a step, unlike the base's, shows what the text says should be."""
-    new = set(_texts(seen)) - set(_texts(before)) - _EMPTY
-    return any(_occurs(text, wishes) for text in new)
+    return any(_occurs(text, wishes) for text in set(_texts(seen)) - set(_texts(before)) - _EMPTY)
 
 
 def _texts(seen: Seen) -> list[str]:

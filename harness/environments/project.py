@@ -403,8 +403,7 @@ def _nox_runs(text: str) -> str:
 
 def _build_needs(setup: Table, there: set[str]) -> tuple[str, ...]:
     """The packages that setup.py imports, where no build system is told."""
-    modules = setup.get("imports", ())
-    return tuple(package_of(m) for m in modules if not {f"{m}.py", f"{m}/__init__.py"} & there)
+    return tuple(package_of(m) for m in setup.get("imports", ()) if not {f"{m}.py", f"{m}/__init__.py"} & there)
 
 
 def _of_the_index(requirements: Iterable[str], sources: Table) -> list[str]:

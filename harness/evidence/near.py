@@ -161,8 +161,7 @@ async def alone(room: CleanRoom, file: str, seconds: float) -> TestReport | None
 async def _run(room: CleanRoom, name: str, ids: Sequence[str], timeout: float) -> TestReport:
     """Run tests in a fresh sandbox; no output is kept. Raises SandboxFailed."""
     room = replace(room, timeout=timeout)
-    report = await room.fresh(name, lambda sandbox: room.tests(sandbox, ids))
-    return replace(_by_file(report, ids), output="")
+    return replace(_by_file(await room.fresh(name, lambda sandbox: room.tests(sandbox, ids)), ids), output="")
 
 
 def _kept(room: CleanRoom, what: str, *names: str) -> Path | None:

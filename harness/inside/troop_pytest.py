@@ -177,9 +177,7 @@ def pytest_runtest_logreport(report: "Any") -> None:
     if report.outcome == "rerun":  # pytest-rerunfailures: only the last try counts
         _report.pending.pop(report.nodeid, None)
         return
-    outcome = report.outcome
-    if outcome == "failed" and report.when in ("setup", "teardown"):
-        outcome = "error"
+    outcome = "error" if report.failed and report.when in ("setup", "teardown") else report.outcome
     part = type(report).__name__.lower() == "subtestreport"
     if not (part and outcome == "skipped"):  # a skipped part does not make the whole test skipped
         message = "" if outcome == "passed" else _message(report)

@@ -78,7 +78,8 @@ class Run(troop_report.Report):  # type: ignore[misc]  # known in the sandbox
                 return str(wanted)
         own = getattr(sys.modules.get(case.__module__), "__file__", None)
         file = file_of(dotted) if unloaded else getattr(test, "troop_file", own)
-        path = self.path(file) if file else ".."
+        lost = (name for name in self.files if unloaded and name.endswith(f"/{dotted}.py"))
+        path = self.path(file) if file else next(lost, "..")
         if path.startswith(".."):
             return dotted
         return path if unloaded else "::".join((path, case.__qualname__.replace(".", "::"), method))

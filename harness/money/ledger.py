@@ -202,8 +202,7 @@ def money(line: Line) -> str:
         return "-"
     if line.usd is None:
         return "?"
-    digits = 2 if line.usd >= 100 else 4
-    return f"{'' if line.exact else '≥'}${line.usd:.{digits}f}"
+    return f"{'' if line.exact else '≥'}${line.usd:.{2 if line.usd >= 100 else 4}f}"
 
 
 _BY = ("by_purpose", "by_attempt", "by_model")

@@ -254,8 +254,7 @@ def _staging(look: _Look, exclude: Collection[bytes]) -> tuple[bytes, list[bytes
     environments = {p.removesuffix(b"/pyvenv.cfg") for p in look.new if p.endswith(b"/pyvenv.cfg")}
     other, left_out = look.made_by_setup | look.special, environments.union(exclude)
     new = [p for p in look.new if p not in other and not _below(p, left_out)]
-    new = [p for p in new if p in look.not_ignored or _is_source(p)]
-    return b"".join(deletions), changed, new
+    return b"".join(deletions), changed, [p for p in new if p in look.not_ignored or _is_source(p)]
 
 
 def _is_source(path: bytes) -> bool:
@@ -286,9 +285,7 @@ async def _script(sandbox: Sandbox, script: str, stdin: bytes = b"", *, may_fail
         raise PatchNotTaken(f"the patch, or the list of what changed, is larger than {_OUTPUT_BYTES // 1_000_000} MB")
     if done.exit_code != 0 and not may_fail:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise PatchNotTaken(f"git could not look at the working tree: {said[-1] if said else _ending(done.exit_code)}")
+        killed, ending = done.exit_code in (137, -9), f"exit code {done.exit_code}"
+        said = said or ["it was killed, most likely for want of memory" if killed else ending]
+        raise PatchNotTaken(f"git could not look at the working tree: {said[-1]}")
     return done
-
-
-def _ending(exit_code: int) -> str:
-    return "it was killed, most likely for want of memory" if exit_code in (137, -9) else f"exit code {exit_code}"

@@ -85,13 +85,10 @@ class _Reader:
         while (line := self._peek()) is not None:
             if line.startswith("diff --git "):
                 yield self._git_file(line)
-            elif line.startswith("--- ") and self._next_starts("+++ "):
+            elif line.startswith("--- ") and "".join(self._lines[self._at + 1 : self._at + 2]).startswith("+++ "):
                 yield self._plain_file()
             else:
                 self._at += 1
-
-    def _next_starts(self, prefix: str) -> bool:
-        return self._at + 1 < len(self._lines) and self._lines[self._at + 1].startswith(prefix)
 
     def _git_file(self, first: str) -> FileChange:
         self._at += 1

@@ -194,8 +194,7 @@ def _grown(groups: Sequence[Group], place: int) -> list[Group]:
     """The groups after an attempt that joined the one at `place`, or past the end made a new one of that level."""
     if place >= len(groups):
         return [*groups, Group(1, place - len(groups))]
-    joined = Group(groups[place].attempts + 1, groups[place].level)
-    return [*groups[:place], joined, *groups[place + 1 :]]
+    return [*groups[:place], Group(groups[place].attempts + 1, groups[place].level), *groups[place + 1 :]]
 
 
 def price(state: TaskState, mean_usd: float) -> float:
@@ -208,8 +207,7 @@ def gain_beside(state: TaskState, beliefs: Beliefs, pending: int) -> float:
     that none of them is right. What another attempt adds where one of them is right is left out: it is little."""
     if not pending:
         return gain(state, beliefs)
-    failed = replace(state, failed=state.failed + pending)
-    return (1.0 - hope(state, beliefs, pending)) * gain(failed, beliefs)
+    return (1.0 - hope(state, beliefs, pending)) * gain(replace(state, failed=state.failed + pending), beliefs)
 
 
 def told(state: TaskState, beliefs: Beliefs) -> float:

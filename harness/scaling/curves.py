@@ -73,8 +73,7 @@ class Draws:
         row = [values.get(task) for task in self.tasks]
         full = [value for value in row if value is not None]
         if len(full) == len(row):
-            get = full.__getitem__
-            return [math.fsum(map(get, drawn)) / len(drawn) for drawn in self._drawn]
+            return [math.fsum(map(full.__getitem__, drawn)) / len(drawn) for drawn in self._drawn]
         found = []
         for drawn in self._drawn:
             there = [value for value in map(row.__getitem__, drawn) if value is not None]

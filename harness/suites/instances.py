@@ -102,8 +102,7 @@ async def grade(room: CleanRoom, task: Task, grading: Grading, patch: str, *, na
             await sandbox.write(path, text.encode("utf-8", "surrogateescape"))
         # What is run: the tests that are named, else the files that hold tests.
         ids = dict.fromkeys((*(grading.fail_to_pass or _test_files(grading)), *grading.pass_to_pass))
-        report = await room.tests(sandbox, tuple(ids), command=grading.test_command)
-        return verdict(grading, report)
+        return verdict(grading, await room.tests(sandbox, tuple(ids), command=grading.test_command))
 
     return await room.fresh(name, in_sandbox)
 

@@ -102,8 +102,7 @@ def sets_of(predictions: Sequence[Prediction]) -> list[PredictionSet]:
 
 def _file_name(model: str) -> str:
     """The folder of a model's files: its name as the official harness writes it, and safe besides."""
-    name = re.sub(r"[^\w.+@=,-]", "_", model.replace("/", "__"))[:120]
-    return name.lstrip(".") or "unnamed"
+    return re.sub(r"[^\w.+@=,-]", "_", model.replace("/", "__"))[:120].lstrip(".") or "unnamed"
 
 
 # ---- reading

@@ -87,8 +87,7 @@ class Recipe:
 
 def fingerprint(*parts: object) -> str:
     """A short content key."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 def recipe_of(row: Row, spec: Spec, tree: Workspace, setup: Callable[[], Workspace]) -> Recipe:

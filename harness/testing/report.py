@@ -22,7 +22,7 @@ from harness.records import Exec, Outcome, TestReport
 
 COMMAND_TEST = "<command>"
 
-READING = "2"
+READING = "3"
 """What was read of test runs in another way than this is not to be compared with what is read now."""
 
 BROKE_OFF = " ended before its session did"

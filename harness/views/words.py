@@ -28,8 +28,7 @@ def clean(text: str) -> str:
 
 def harmless(text: str) -> str:
     """Without escape sequences, control characters and what is no text; tabs stay."""
-    plain = _ESCAPES.sub("", text.replace("\r\n", "\n"))
-    return _CONTROLS.sub("�", plain.replace("\r", "\n"))
+    return _CONTROLS.sub("�", _ESCAPES.sub("", text.replace("\r\n", "\n")).replace("\r", "\n"))
 
 
 def verdict_words(report: Json) -> str:

@@ -52,6 +52,25 @@ LAYOUTS = {
         "shop/tests.py::Shop::test_it",
         "python manage.py test",
     ),
+    "django package with a script of its own": Laid(
+        {
+            "requirements.txt": "django<6\n",
+            "runtests.py": (
+                "import os, sys\nos.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'\nimport django\n"
+                "from django.conf import settings\nfrom django.test.utils import get_runner\ndjango.setup()\n"
+                "sys.exit(bool(get_runner(settings)().run_tests(sys.argv[1:] or ['tests'])))\n"
+            ),
+            "tests/__init__.py": "",
+            "tests/settings.py": "SECRET_KEY = 'x'\nINSTALLED_APPS = ['tests']\nUSE_TZ = True\n",
+            "tests/test_it.py": (
+                "from django.conf import settings\nfrom django.test import SimpleTestCase\n\n\n"
+                "class Shop(SimpleTestCase):\n    def test_it(self):\n        assert settings.USE_TZ\n"
+            ),
+        },
+        ("-r requirements.txt",),
+        "tests/test_it.py::Shop::test_it",
+        "python runtests.py",
+    ),
     "deps of another section in tox": Laid(
         {
             "setup.py": "from setuptools import setup\nsetup(name='thing', py_modules=['thing'])\n",

@@ -36,7 +36,17 @@ def test_a_runner_in_the_root_takes_paths_from_there() -> None:
 
 def test_a_runner_in_a_folder_takes_labels_from_there() -> None:
     command = "cd tests && ./runtests.py"
-    assert Django().limited(command, ["tests/queries/test_q.py"]) == f"{command} queries.test_q"
+    told = "cd tests && python /opt/troop/inside/troop_django.py ./runtests.py"
+    assert Django().limited(command, ["tests/queries/test_q.py"]) == f"{told} queries.test_q"
     assert Site().limited("cd web && python manage.py test", ["web/shop/tests.py::Shop::test_it"]) == (
-        "cd web && python manage.py test --testrunner troop_django.Runner shop.tests.Shop.test_it"
+        "cd web && python /opt/troop/inside/troop_django.py manage.py test shop.tests.Shop.test_it"
+    )
+
+
+def test_of_very_many_ids_the_files_are_named() -> None:
+    ids = [f"tests/queries/test_q.py::Q::test_{n}" for n in range(5000)]
+    limited = Django().limited("python3 tests/runtests.py", ids)
+    assert limited == "python3 /opt/troop/inside/troop_django.py tests/runtests.py queries.test_q"
+    assert Site().limited("python -m django test", ["a/tests.py"]) == (
+        "python /opt/troop/inside/troop_django.py -m django test a.tests"
     )

@@ -51,7 +51,10 @@ def test_a_command_is_recognised(command: str, name: str) -> None:
         ("pytest -q", "pytest -q tests/a/test_a.py"),
         ("pytest; true", "pytest; true"),
         ("python -m unittest -v; true", "python -m troop_unittest -v; true"),
-        ("python tests/runtests.py", "python tests/runtests.py a.test_a.A.test_x a.test_a.A.test_y"),
+        (
+            "X=1 ./tests/runtests.py",
+            "X=1 python /opt/troop/inside/troop_django.py ./tests/runtests.py a.test_a.A.test_x a.test_a.A.test_y",
+        ),
         ("cd a && X=1 npx jest --ci; true", "cd a && X=1 python3 /opt/troop/inside/troop_tools.py jest --ci; true"),
         ("go test -race ./...", "python3 /opt/troop/inside/troop_tools.py go -race ./..."),
         ("bin/test -C", f"if [ -d sympy ]; then {OWN}; else bin/test -C; fi"),
@@ -61,13 +64,6 @@ def test_a_command_is_recognised(command: str, name: str) -> None:
 )
 def test_a_command_is_limited_to_ids(command: str, limited: str) -> None:
     assert runner_of(command).limited(command, IDS) == limited
-
-
-def test_only_what_no_plugin_stops_is_told_of_the_first_failure() -> None:
-    for command in ("pytest", "make test", "python tests/runtests.py"):
-        assert runner_of(command).limited(command, (), to_first_failure=True) == command
-    command = "python tests/runtests.py --settings=test_sqlite"
-    assert runner_of(command).limited(command, ["a"], to_first_failure=True) == f"{command} --failfast a"
 
 
 def test_a_repository_gets_the_command_that_most_speaks_for() -> None:

@@ -78,8 +78,7 @@ class ChatWire(Wire):
         ours = request.keys() - self._alias.sampling.keys() - {"model", "messages", "tools", "stream"}
         back = [m for m in request["messages"] if m.get("role") == "assistant"]
         calls = [c for m in back for c in m.get("tool_calls") or () if isinstance(c, dict)]
-        fields = {name for each in (*back, *calls) for name in each} - _USUAL
-        return self.dialect.learn(failure, ours, fields)
+        return self.dialect.learn(failure, ours, {name for each in (*back, *calls) for name in each} - _USUAL)
 
 
 def _choice(response: Any) -> Json:

@@ -1,12 +1,14 @@
-"""Django's `runtests.py`, known by its exit code, and a site's `manage.py test`, which `harness/inside/troop_django.py`
-reports on: both limited to files and ids by labels (dotted names) at their end."""
+"""Django's `runtests.py` and a site's `manage.py test`, on which `harness/inside/troop_django.py` reports: both are
+limited to files and ids by labels (dotted names) at their end."""
 
 import re
 from collections.abc import Sequence
 
 from harness.records import TestReport
+from harness.sandbox.base import INSIDE
 from harness.testing.report import COMMAND_TEST
-from harness.testing.runners.base import CONFIGURED, OWN_SCRIPT, Layout, Runner, appended, has_test_files
+from harness.testing.runners import base
+from harness.testing.runners.base import Layout, Runner, appended, has_test_files
 
 _LABELLED = re.compile(
     r"(?:^cd (?P<folder>[\w./-]+) &&.*?\s|^|\s)(?:\./)?(?P<below>(?:[\w.-]+/)*)(?:runtests|manage)\.py(?=$|\s)"
@@ -16,6 +18,7 @@ _SITE_FILE = re.compile(r"(?:(?!tests?/|examples?/|docs/|demo/)[\w-]+/)?manage\.
 _SITE = re.compile(r"(?:^|\s)(?:(?:[\w./-]+/)?manage\.py|-m django) test(?=$|\s)")
 _TESTS = re.compile(r"(?:^|/)tests?[^/]*\.py$|(?:^|/)tests/[^/]*\.py$")
 _RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)
+_SCRIPT = re.compile(r"(?<!\S)(?:(\S*python[\d.]*)\s+)?((?:[\w./-]*/)?(?:runtests|manage)\.py|-m django)(?!\S)")
 
 
 class Django(Runner):
@@ -30,25 +33,27 @@ class Django(Runner):
 
     def claims(self, layout: Layout) -> tuple[int, str] | None:
         script = next((path for path in ("tests/runtests.py", "runtests.py") if path in layout.paths), None)
-        return (OWN_SCRIPT, f"python {script}") if script and has_test_files(layout) else None
+        return (base.OWN_SCRIPT, f"python {script}") if script and has_test_files(layout) else None
 
     def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
-        """`--failfast` only for what is told Django's settings: another project's script may not know it."""
-        failfast = ["--failfast"] if to_first_failure and "--settings" in command else []
-        return appended(command, [*failfast, *dict.fromkeys(label_of(command, test) for test in ids)])
+        """Where there are very many ids, to their files, of which the plugin keeps no more than the ids."""
+        told = _SCRIPT.sub(lambda found: f"{found[1] or 'python'} {INSIDE}/troop_django.py {found[2]}", command)
+        named = ids if len(ids) <= base.APPENDED_FILES else base.files_of(ids)
+        return appended(told, list(dict.fromkeys(label_of(command, each) for each in named)))
 
     def new_file(self, report: TestReport, path: str) -> str:
-        """The exit code is the file's own, if the output says that a test ran (a file that cannot be loaded is one)."""
+        """Of a script that starts no Django the exit code is the file's own, if the output says that a test ran."""
         ran = _RAN.findall(report.output)
         if COMMAND_TEST not in report.outcomes or not ran:
             return super().new_file(report, path)
         return report.outcomes[COMMAND_TEST] if any(map(int, ran)) else "missing"
 
 
-class Site(Runner):
+class Site(Django):
     """A Django site's `manage.py test`. A site whose tests pytest runs says pytest which settings are Django's."""
 
     name = "manage.py test"
+    always_reports = True
 
     def recognises(self, command: str) -> bool:
         return _SITE.search(command) is not None and appended(command, ["label"]) != command
@@ -58,11 +63,7 @@ class Site(Runner):
         if not sites or not any(map(_TESTS.search, layout.paths)) or re.search(_BY_PYTEST, layout.settings):
             return None
         folder = "" if "manage.py" in sites else sites[0].rpartition("/")[0]
-        return (CONFIGURED + 1, f"cd {folder} && python manage.py test" if folder else "python manage.py test")
-
-    def limited(self, command: str, ids: Sequence[str], to_first_failure: bool = False) -> str:
-        told = _SITE.sub(lambda found: f"{found[0]} --testrunner troop_django.Runner", command)
-        return appended(told, list(dict.fromkeys(label_of(command, test) for test in ids)))
+        return (base.CONFIGURED + 1, f"cd {folder} && python manage.py test" if folder else "python manage.py test")
 
 
 def label_of(command: str, test: str) -> str:
