@@ -27,7 +27,7 @@ from harness.patches.patch import Patch
 from harness.patches.paths import holds_tests
 from harness.records import Json, TestReport
 from harness.sandbox.fresh import probe
-from harness.testing.report import COMMAND_TEST, broke_off
+from harness.testing.report import COMMAND_TEST, READING, broke_off
 from harness.testing.runners.registry import runner_of
 from harness.trace import public, record
 from tasks.errors import SandboxFailed
@@ -166,7 +166,7 @@ async def _run(room: CleanRoom, name: str, ids: Sequence[str], timeout: float) -
 
 def _kept(room: CleanRoom, what: str, *names: str) -> Path | None:
     """Where a result is kept; all that decides it is in the name. None: in an environment without a key nothing is."""
-    parts = json.dumps([FORMAT, room.built.test_command, room.test_seconds, *names])
+    parts = json.dumps([FORMAT, READING, room.built.test_command, room.test_seconds, *names])
     name = f"{room.built.key}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.json"
     return cache_root() / what / name if room.built.key else None
 
