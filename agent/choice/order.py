@@ -109,15 +109,15 @@ class Standing:
 def objections(candidates: Sequence[Candidate]) -> dict[str, str]:
     """By candidate why it cannot be selected, empty if it can. A test speaks against none if it may hold what the issue
     wants to be otherwise: all break it which could be selected otherwise, found by two attempts or more; or all do that
-    the tests of two other attempts or more pass on, while every candidate that breaks nothing fails each of these."""
+    the tests of two other attempts or more pass on (what no candidate passes left out), while every candidate that
+    breaks nothing fails each of these."""
     able = _but_for_tests(candidates)
     excused = _broken_by_all(able) if sum(len(c.attempts) for c in able) > 1 else frozenset()
-    passed = {c.id: _passed_authors(c) for c in able}
+    authors = {c.id: _authors(c, {r.name for r in of_evidence(able) if "passed" in r.outcomes.values()}) for c in able}
+    passed = {c.id: {author for author, all_pass in authors[c.id].items() if all_pass} - {*c.attempts} for c in able}
     if not any(passed[c.id] for c in able if not why_not(c, excused)):
-        authors = {author for c in able for author in _authors(c)}
-        excused |= _broken_by_all(
-            [c for c in able if len(passed[c.id]) > 1 and passed[c.id] >= authors - {*c.attempts}]
-        )
+        every = {author for of in authors.values() for author in of}
+        excused |= _broken_by_all([c for c in able if len(passed[c.id]) > 1 and passed[c.id] >= every - {*c.attempts}])
     return {c.id: why_not(c, excused) for c in candidates}
 
 
@@ -136,18 +136,13 @@ def _broken_by_all(candidates: Sequence[Candidate]) -> frozenset[str]:
     return frozenset.intersection(*every) if every else frozenset()
 
 
-def _authors(candidate: Candidate) -> dict[int, bool]:
-    """By the attempt that wrote witness tests, whether all of them pass on the candidate."""
+def _authors(candidate: Candidate, telling: Collection[str]) -> dict[int, bool]:
+    """By the attempt that wrote witness tests, whether all of them that are `telling` pass on the candidate."""
     found: dict[int, bool] = {}
     for row in of_evidence([candidate]):
-        for author in row.authors:
+        for author in row.authors if row.name in telling else ():
             found[author] = found.get(author, True) and row.outcomes[candidate.id] == "passed"
     return found
-
-
-def _passed_authors(candidate: Candidate) -> set[int]:
-    """Those of other attempts whose witness tests all pass on the candidate."""
-    return {author for author, passes in _authors(candidate).items() if passes and author not in candidate.attempts}
 
 
 def why_not(candidate: Candidate, excused: Collection[str] = ()) -> str:

@@ -192,6 +192,11 @@ def test_a_test_speaks_against_none_if_two_others_tests_pass_on_nothing_but_what
     chosen = select([right, idle])
     assert (chosen.candidate, chosen.strength) == ("c1", "guess")
     assert "breaks t::old, as every patch does that may be right, 3 of 3 witness tests pass" in chosen.rationale
+    too_much = [
+        replace(c, evidence=replace(c.evidence or Evidence(False, False), witness={**w, "9:x": "failed"}))
+        for c, w in ((right, passing), (idle, failing))
+    ]
+    assert select(too_much).candidate == "c1", "a test that no candidate passes says nothing of any"
     half = candidate("c2", **other, witness={**failing, "9:w": "passed"})
     assert select([right, half]).candidate == "c2", "one author's tests pass on what breaks nothing"
     part = candidate("c1", attempts=(0,), regression=old, witness={**passing, "9:w": "failed"})
