@@ -3,6 +3,7 @@ witness tests and wrong beliefs are as real as the patches.
 
     python -m tests.bench.played                        every way of choosing, replayed from tests/data/played.json
     python -m tests.bench.played --data tests/data/played_others.json      the same for patches of other systems
+    python -m tests.bench.played signs FILE...          each feature's sign where candidates have passed the tests
     python -m tests.bench.played given POOL ROW --rows FILE --mirrors DIR --model NAME --out DIR
     python -m tests.bench.played choose RUN --judge hands --model NAME --out DIR
     python -m tests.bench.played grade RUN --task FILE --out FILE
@@ -327,6 +328,23 @@ def measure(items: Sequence[Played]) -> None:
             print(f"--judge {judge}: asked on {len(asked)}; {calls:.1f} calls, {tokens:,.0f} tokens, ${usd:.3f} each")
 
 
+def signs(items: Sequence[Played]) -> None:
+    """Print for each feature of the ranker, where right and wrong candidates passed all tests (as in `solve`), on how
+    many instances it spoke for the right ones, on how many against them, and the mean difference of its part of P."""
+    found: dict[str, list[float]] = {}
+    for item in items:
+        sides: tuple[list[Json], list[Json]] = ([], [])
+        for row in item.choices["none"]["candidates"]:
+            if not row["why_not"]:
+                sides[item.right.get(row["id"], False)].append(row["features"])
+        for name in {name for side in sides for features in side for name in features} if all(sides) else ():
+            wrong, right = (sum(features.get(name, 0.0) for features in side) / len(side) for side in sides)
+            found.setdefault(name, []).append(right - wrong)
+    for name, values in sorted(found.items(), key=lambda each: sum(each[1]) / len(each[1])):
+        pro, con = sum(v > 1e-9 for v in values), sum(v < -1e-9 for v in values)
+        print(f"{name:<20} for {pro}, against {con}, {sum(values) / len(values):+.3f}")
+
+
 def collect(known: argparse.Namespace) -> None:
     """Add an instance to the data, or put it in the place of its last account."""
     file: Path = known.data
@@ -348,6 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     commands = parser.add_subparsers(dest="command")
+    commands.add_parser("signs").add_argument("files", type=Path, nargs="+")
     making = commands.add_parser("given")
     making.add_argument("pool", type=Path)
     making.add_argument("row")
@@ -378,6 +397,8 @@ def main() -> None:
         found = asyncio.run(grade(known.run, known.task)) if known.task else graded(known.run)
         known.out.write_text(json.dumps(found))
         print(found)
+    elif known.command == "signs":
+        signs([item for file in known.files for item in read(file)])
     elif known.command == "collect":
         collect(known)
     else:
