@@ -42,7 +42,7 @@ def main() -> None:
         pass
     else:
         own = utils.get_runner
-        utils.get_runner = lambda *given: reporting(own(*given))
+        utils.get_runner = lambda *given, **named: reporting(own(*given, **named))
     if module:
         del sys.argv[0]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
