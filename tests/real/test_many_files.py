@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import tempfile
@@ -21,7 +22,7 @@ from tests.support.runs import events
 pytestmark = [pytest.mark.network, pytest.mark.bubblewrap]
 
 FILES = 20_000
-SECONDS, LAG_SECONDS = 10.0, 1.0
+ONCES, LAG_SHARE = 8, 0.25
 JUNK = f"""
 import os
 for n in range({FILES}):
@@ -29,6 +30,21 @@ for n in range({FILES}):
     with open(f"junk/p{{n // 100}}/f{{n}}.py", "w") as file:
         file.write(f"def f{{n}}(a):\\n    return g(a) + {{n}}\\n")
 """
+
+
+def once(folder: Path) -> float:
+    """Seconds that this machine takes now to write, add, diff and parse such files once: what the bound is measured by."""
+    folder.mkdir()
+    git(folder, "init", "-q")
+    began = time.monotonic()
+    for n in range(FILES):
+        file = folder / f"junk/p{n // 100}/f{n}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"def f{n}(a):\n    return g(a) + {n}\n")
+        ast.parse(file.read_text())
+    git(folder, "add", "--all")
+    git(folder, "diff", "--cached")
+    return time.monotonic() - began
 
 
 def cpu_seconds() -> float:
@@ -73,9 +89,10 @@ def test_twenty_thousand_junk_files_cost_seconds_and_block_nothing(
     assert ended.patch.count("\ndiff --git ") == FILES
     times = {event.kind: event.at for event in events(run)}
     seconds, cpu = (at["selected"] - at["turn-ended"] for at in (times, spent))
-    print(f"{seconds:.1f} s from the last turn to the choice, {cpu:.1f} s of CPU, lag {lag:.2f} s")
+    unit = once(Path(memory.name) / "once")
+    print(f"{seconds:.1f} s from the last turn to the choice, {cpu:.1f} s of CPU, lag {lag:.2f} s, once {unit:.1f} s")
     # On a machine that does other things as well, what it would take alone.
-    assert min(seconds, cpu) < SECONDS and lag < LAG_SECONDS
+    assert min(seconds, cpu) < ONCES * unit and lag < LAG_SHARE * seconds
 
 
 def test_the_files_of_a_patch_are_read_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
