@@ -10,7 +10,7 @@ Where a suite takes too long to be run on the base, `near_files` picks the files
 import ast
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
@@ -33,6 +33,9 @@ PACKAGE = 45
 """The score of the only test file that has the package's name as a word of its own."""
 NAMED = 50
 """The score of the only test file that mentions a touched function or class."""
+THREE_WORDS = re.compile(r"\b[^\W\d]\w*(?: [^\W\d]\w*){2}\b")
+MOST_QUOTED = 30
+"""What a test quotes of a message in which other parts are filled in; so many of a file, the longest."""
 MOST_FILES = 300
 """Files of one patch that are held against every test file."""
 FEW = 3
@@ -42,38 +45,47 @@ FEW = 3
 @dataclass(frozen=True, slots=True)
 class Touched:
     """What of the base some patches touch: `paths` of source files; `names` of the functions, methods and classes
-    around the touched lines, as far as the file can be parsed."""
+    around the touched lines, as far as the file can be parsed, and of the texts in such a function each three words."""
 
     paths: tuple[str, ...]
     names: tuple[str, ...] = ()
 
 
 def touched_by(patches: Iterable[str], read: Callable[[str], bytes | None]) -> Touched:
-    """What the patches touch, taken together; `read` gives a file of the base, None where there is none."""
+    """What the patches touch, taken together: of the base, unless they only add files; `read` gives a file of the base,
+    None where there is none."""
     lines: dict[str, set[int]] = {}
     for diff in patches:
         patch = Patch(diff)
         for path in _telling_files(patch):
             lines.setdefault(path, set()).update(patch.touched_lines.get(path, ()))
+    lines = {path: at for path, at in lines.items() if read(path) is not None} or lines
     names = {name for path in lines if path.endswith(".py") for name in _around(read(path), lines[path])}
     return Touched(tuple(sorted(lines)), tuple(sorted(names)))
 
 
 def _telling_files(patch: Patch) -> list[str]:
-    """The patch's source files; of very many `MOST_FILES`, those that the base has first."""
+    """The patch's source files that the base has, `MOST_FILES` at most; where it has none of them, the new ones."""
     new = {change.path for change in patch.changes if change.kind == "added"}
-    return sorted(patch.source_files, key=lambda path: path in new)[:MOST_FILES]
+    return sorted(set(patch.source_files) - new or patch.source_files)[:MOST_FILES]
 
 
 def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
-    """The names of what is defined around the lines; those that Python gives a meaning (`__init__`) say nothing."""
+    """The names of what is defined around the lines; those that Python gives a meaning (`__init__`) say nothing. And
+    what a test may quote of a function's messages."""
     tree = parsed(source)
     found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, SCOPES)]
-    return {
-        node.name
-        for node in found
-        if not node.name.startswith("__") and any(node.lineno <= line <= (node.end_lineno or 0) for line in lines)
-    }
+    around = [n for n in found if any(n.lineno <= line <= (n.end_lineno or 0) for line in lines)]
+    quoted = {words for node in around if not isinstance(node, ast.ClassDef) for words in _quoted(node)}
+    return {*sorted(quoted, key=len)[-MOST_QUOTED:], *(n.name for n in around if not n.name.startswith("__"))}
+
+
+def _quoted(function: ast.AST) -> Iterator[str]:
+    """Each three words of its texts; its docstring is none of them."""
+    for node in ast.walk(function):
+        for text in ast.iter_child_nodes(node) if not isinstance(node, ast.Expr) else ():
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield from THREE_WORDS.findall(text.value)
 
 
 def near_files(
@@ -149,15 +161,15 @@ def choose(
 def affinity(file: str, touched: str) -> int:
     """How near a test file is to a touched module by their names.
 
-    100 for a test file named after the module, 30 for one whose name has the module's or its package's in it; up to 20
-    more for a shared place in the tree."""
+    100 for a test file named after the module, 30 for one whose path has the module's name as a word or its package's;
+    up to 20 more for a shared place in the tree."""
     test, module = PurePosixPath(file), PurePosixPath(touched)
     subject = re.sub(r"^tests?_|_tests?$|\.(test|spec)$", "", test.stem)
     name = module.parent.name if module.stem == "__init__" else module.stem
     score = 0
     if subject == name:
         score += 100
-    elif name in subject.split("_") or module.parent.name in (subject, *test.parts[:-1]):
+    elif name in "_".join((*test.parts[:-1], subject)).split("_") or module.parent.name in (subject, *test.parts[:-1]):
         score += 30
     folders = [part for part in test.parts[:-1] if part not in ("test", "tests", "src")]
     return score + min(20, 5 * shared(folders, [part for part in module.parts[:-1] if part != "src"]))

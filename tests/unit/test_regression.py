@@ -119,7 +119,32 @@ def test_what_is_touched_is_files_and_the_names_around_the_changed_lines() -> No
     found = touched_by(
         [at_line("lib/alpha.py", 3), patch("lib/new.py", "tests/test_far.py")], {"lib/alpha.py": ALPHA}.get
     )
-    assert found == Touched(("lib/alpha.py", "lib/new.py"), ("Wheel", "spin_slowly"))
+    assert found == Touched(("lib/alpha.py",), ("Wheel", "spin_slowly"))
+
+
+def test_new_files_count_only_where_the_patches_touch_nothing_else() -> None:
+    """Else a script that one candidate leaves behind, `views.py`, makes each `test_views.py` near."""
+    base = {"lib/alpha.py": ALPHA}
+    assert touched_by([patch("lib/new.py")], base.get).paths == ("lib/new.py",)
+    assert touched_by([patch("lib/new.py"), at_line("lib/alpha.py", 3)], base.get).paths == ("lib/alpha.py",)
+
+
+def test_a_test_that_quotes_a_message_of_the_touched_function_is_near() -> None:
+    source = b'def check(x):\n    a = 1\n    raise ValueError(f"{x!r} must be a whole number, not {type(x)}")\n'
+    touched = touched_by([at_line("lib/alpha.py", 2)], {"lib/alpha.py": source}.get)
+    assert touched.names == ("check", "must be a")
+    texts = {**TEXTS, "tests/test_far.py": "def test_it():\n    assert wrong(7) == '7 must be a whole number'\n"}
+    assert near_files(texts, Touched(touched.paths, ("check",)))[1:] == ["lib/tests/test_beta.py"]
+    assert "tests/test_far.py" in near_files(texts, touched)
+    # Only of functions: a class may have hundreds.
+    assert touched_by([at_line("a.py", 3)], {"a.py": b'class A:\n    x = "one two three"\n    a = 1\n'}.get).names == (
+        "A",
+    )
+
+
+def test_the_folder_of_a_test_file_may_name_the_module() -> None:
+    assert affinity("tests/model_options/test_pk.py", "db/models/options.py") == 30
+    assert affinity("tests/test_pk.py", "db/models/options.py") == 0
 
 
 def test_a_file_that_cannot_be_parsed_has_no_names() -> None:
