@@ -65,7 +65,7 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         code=_code(patched, source) if known else _text_digest(patch_text, strays),
         places=places,
         files=tuple(source),
-        unparsed=tuple(path for path, before, after in parts if _breaks_syntax(before, after)),
+        unparsed=tuple(p for p, old, new in parts if parsed(new) is None and (old is None or parsed(old) is not None)),
         undefined=tuple(sorted(set[str]().union(*undefined))),
         unseen=_unseen(patched, source) if known else (),
         flags=patch.flags,
@@ -75,10 +75,6 @@ def look(patch_text: str, statement: Statement, tree: BaseTree | None) -> Static
         frame_places=_frame_places(places, statement),
         reason=applied.reason,
     )
-
-
-def _breaks_syntax(before: bytes | None, after: bytes) -> bool:
-    return parsed(after) is None and (before is None or parsed(before) is not None)
 
 
 def _unseen(patched: Patched, source: list[str]) -> tuple[str, ...]:

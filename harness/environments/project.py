@@ -166,7 +166,8 @@ def read_project(paths: list[str], read: Callable[[str], bytes]) -> Project:
     built = "setup.py" in there or "build-system" in pyproject or bool(meta or cfg.get("metadata"))
     installable = built and not application
     by_system = strings_of(table_of(pyproject, "build-system").get("requires"))
-    build_requires = tuple(by_system) or _build_needs(setup, there)
+    imported = (m for m in setup.get("imports", ()) if not {f"{m}.py", f"{m}/__init__.py"} & there)
+    build_requires = tuple(by_system) or tuple(map(package_of, imported))
     nested = [] if installable or application else sorted(f for f in folders if not _ELSEWHERE.search(f"{f}/"))
     inner = next((p for p in ("tests/pytest.ini", "test/pytest.ini") if p in there and not there & _PYTEST_FILES), "")
     own = replace(own, options=("-c", inner, "--rootdir=.", *own.options)) if inner else own
@@ -399,11 +400,6 @@ def _nox_runs(text: str) -> str:
     calls = (node for node in ast.walk(parsed(text) or ast.Module([], [])) if isinstance(node, ast.Call))
     runs = (call.args for call in calls if _called(call.func) == "run")
     return "\n".join(shlex.join(str(w.value) for w in words if isinstance(w, ast.Constant)) for words in runs)
-
-
-def _build_needs(setup: Table, there: set[str]) -> tuple[str, ...]:
-    """The packages that setup.py imports, where no build system is told."""
-    return tuple(package_of(m) for m in setup.get("imports", ()) if not {f"{m}.py", f"{m}/__init__.py"} & there)
 
 
 def _of_the_index(requirements: Iterable[str], sources: Table) -> list[str]:

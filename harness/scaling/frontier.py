@@ -52,10 +52,6 @@ def shared(models: Sequence[Model]) -> list[Model]:
     return [replace(model, tasks={i: model.tasks[i] for i in common}) for model in whole]
 
 
-def _option(model: Model, k: int, measure: str) -> _Option:
-    return _Option(model.name, k, by_task(model, measures(model)[measure], k), usd_by_task(model, k))
-
-
 def frontier(
     models: Sequence[Model], draws: Draws, *, measure: str = "coverage", budgets: Sequence[float] = ()
 ) -> list[Best]:
@@ -63,7 +59,12 @@ def frontier(
     over.
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row."""
-    options = [_option(model, k, measure) for model in models if model.priced for k in ks_up_to(model.depth)]
+    options = [
+        _Option(model.name, k, by_task(model, measures(model)[measure], k), usd_by_task(model, k))
+        for model in models
+        if model.priced
+        for k in ks_up_to(model.depth)
+    ]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []

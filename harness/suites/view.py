@@ -62,7 +62,8 @@ def expenses(report: Json) -> list[tuple[str, str]]:
     rows = {"cost": "unknown (give the model prices in an alias)"}
     if report["usd"] is not None:
         of = ("usd", "usd_per_attempt", "usd_per_instance", "usd_per_solved")
-        whole, attempt, instance, solved = (_usd(report[each], least) for each in of)
+        usd = ("-" if (value := report[each]) is None else f"{least}${value:.4f}" for each in of)
+        whole, attempt, instance, solved = usd
         rows["cost"] = f"{whole}; {attempt} an attempt, {instance} an instance, {solved} a solved one"
     cached = "no share known" if report["cached_share"] is None else _percent(report["cached_share"])
     rows["tokens"] = (
@@ -136,10 +137,6 @@ def _value(value: float | None, interval: Sequence[float | None] | None) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _usd(value: float | None, least: str) -> str:
-    return "-" if value is None else f"{least}${value:.4f}"
 
 
 def _most(counts: Json) -> list[tuple[str, Any]]:
