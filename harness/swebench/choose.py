@@ -119,11 +119,12 @@ async def _build_versions(steps: Steps, recipe: Recipe, wanted: Sequence[str]) -
 async def _ask(steps: Steps, recipe: Recipe, build: Sequence[str], *, missing: bool = True) -> tuple[list[str], Json]:
     """Ask the build backend: (what else it needs to build, what the repository is). `missing` False: it has all."""
     done = await _asked(steps, recipe, build, missing)
-    if done.exit_code != 0:
-        # Trees from before build isolation import what their environment has, in the versions that it has.
-        pinned = set(map(name_of, recipe.pins))
-        others = [each for each in build if name_of(each) not in pinned]
-        done = await _asked(steps, recipe, (*others, *recipe.pins), missing)
+    # Trees from before build isolation import what their environment has: in the versions that it has, or in any.
+    for unpinned in ((), recipe.requirements):
+        if done.exit_code != 0:
+            there = (*recipe.pins, *unpinned)
+            others = [each for each in build if name_of(each) not in map(name_of, there)]
+            done = await _asked(steps, recipe, (*others, *there), missing)
     if done.exit_code != 0:
         raise failed(steps.log, "asking the repository's build backend what it needs", done)
     lines = [line for line in done.output.splitlines() if line.startswith("answer: ")]

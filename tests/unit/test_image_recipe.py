@@ -16,7 +16,7 @@ import pytest
 from harness.records import Exec
 from harness.repository.workspace import Workspace, open_workspace
 from harness.swebench import names
-from harness.swebench.choose import IN, ResolvedEnvironment
+from harness.swebench.choose import IN, ResolvedEnvironment, _ask
 from harness.swebench.layers import ANY, _install_packages, parse_bases
 from harness.swebench.official import Spec
 from harness.swebench.recipe import SPECS_WRITTEN, Recipe, ladder, recipe_of, wanted_lines
@@ -311,3 +311,22 @@ def test_a_package_that_wants_a_library_of_the_system_is_left_out_and_said(tmp_p
     hint = "error: no such thing"
     with pytest.raises(SetupFailed, match=r"installing packages failed: see \S+log\nerror: no such thing"):
         asyncio.run(_install_packages(steps, only))
+
+
+def test_a_setup_script_that_imports_what_the_environment_has_is_asked_among_that(
+    tree: Workspace, tmp_path: Path
+) -> None:
+    """scikit-learn's of 2019: numpy, which is pinned, then Cython, which is not."""
+    asked: list[str] = []
+
+    class Sandbox:
+        async def exec(self, command: str, **_: Any) -> Exec:
+            asked.append(command)
+            has = "numpy==1.19.2" in command and "cython" in command.replace(",", " ").split()
+            told = b'answer: [[], {"name": "calc"}]' if has else b"ModuleNotFoundError: No module named 'Cython'"
+            return Exec(told, b"", int(not has), False, 0.1)
+
+    wanted = recipe(tree, replace(SPEC, pip_packages=("cython", "numpy==1.19.2", "setuptools")))
+    steps = Steps(cast("Any", Sandbox()), Log(tmp_path / "log", "acme__calc-1", lambda line: None))
+    assert asyncio.run(_ask(steps, wanted, ["setuptools==59.6.0", "wheel==0.37.1"])) == ([], {"name": "calc"})
+    assert len(asked) == 3 and "wheel==0.37.1 numpy==1.19.2 cython setuptools " in asked[2]
