@@ -32,6 +32,8 @@ TODAYS_BUILD_TOOLS = datetime(2024, 6, 1, tzinfo=UTC)
 FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
 """The last setuptools with use_2to3 and other things that old setup.py files ask for."""
 BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
+CAME_BACK = "atomicwrites=2022-07-09"
+"""What pytest 3.6 to 5.2 needs: its author took it off the index, and all its releases bear the day they came back."""
 
 _DAYS_FROM_3_6_ON = "2016-12-23 2018-06-27 2019-10-14 2020-10-05 2021-10-04 2022-10-24 2023-10-02 2024-10-07 2025-10-07"
 PYTHON_RELEASES = tuple(
@@ -361,7 +363,7 @@ def runnable_day(day: str, python: str) -> str:
 def _dated(day: str, tools: datetime) -> str:
     newer = tools.astimezone(UTC).strftime("%Y-%m-%d")
     exceptions = [f"--exclude-newer-package {tool}={newer}" for tool in BUILD_TOOLS] if newer > day else []
-    return " ".join((f"--exclude-newer {day}", *exceptions))
+    return " ".join((f"--exclude-newer {day}", *exceptions, f"--exclude-newer-package {CAME_BACK}"))
 
 
 _TAG = re.compile(

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from harness.environments.detect import BUILD_TOOLS, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
+from harness.environments.detect import BUILD_TOOLS, CAME_BACK, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
 from harness.repository.workspace import Workspace
 from harness.swebench.official import Spec
 from harness.swebench.requirements import (
@@ -195,7 +195,7 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
     runtime = starts | dict.fromkeys(tools, max(date, released + timedelta(days=60)))  # when tools knew that Python
     dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
-    return (f"--exclude-newer={_day(date)}", *exceptions)
+    return (f"--exclude-newer={_day(date)}", f"--exclude-newer-package={CAME_BACK}", *exceptions)
 
 
 def _day(date: datetime) -> str:
