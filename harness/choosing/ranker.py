@@ -34,7 +34,8 @@ class Weights:
 
     def probability(self, row: CandidateFeatures) -> float:
         """P(right), 0..1."""
-        return _logistic(self.score(row))
+        z = self.score(row)
+        return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
 
     def parts(self, row: CandidateFeatures) -> dict[str, float]:
         """What each feature adds to this candidate's score over the mean of its instance, the largest first."""
@@ -46,7 +47,3 @@ def read_weights(path: Path = SHIPPED) -> Weights:
     """Weights from a JSON file that `tests.bench.fitting` wrote."""
     body = json.loads(path.read_text(encoding="utf-8"))
     return Weights(**{**body, "kinds": frozenset(body.get("kinds", ()))})
-
-
-def _logistic(z: float) -> float:
-    return 1.0 / (1.0 + math.exp(-z)) if z >= 0 else math.exp(z) / (1.0 + math.exp(z))
