@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from harness.code.facts import parsed
+from harness.code.facts import SCOPES, parsed
 from harness.evidence.verify import witness_name
 from harness.records import WitnessTest
 
@@ -20,6 +20,7 @@ LONG = 3
 """Letters that a word must have to be missed among others."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}|\d+")
+_NOT_DECIMAL = re.compile(r"\b0o[0-7]+\b|\b0x[0-9a-fA-F]+\b")
 _TRIVIAL = frozenset({"", "0", "1", "-1", "None", "True", "False"})
 _RAISES = ("raises", "assertRaises", "assertRaisesRegex", "warns", "assertWarns")
 
@@ -35,13 +36,14 @@ def weights_of(witnesses: Sequence[WitnessTest], stated: Sequence[str]) -> dict[
 
 def guesses(test: str, known: str) -> frozenset[str]:
     """The texts and numbers that a test expects and `known` has not: neither whole, nor each of their words and
-    numbers (of several words the short ones may be missing); nor does the test itself put them in."""
+    numbers (of several words the short ones may be missing); nor does the test itself put them in, or define them."""
     tree = parsed(test.encode("utf-8", "surrogateescape"))
     if tree is None:
         return frozenset()
     wanted = {id(node): node for place in ast.walk(tree) for node in _expected(place)}
-    own = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in wanted)
-    known = _plain(" ".join([known, *(_text(n.value) for n in own)]))
+    own = [_text(n.value) for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in wanted]
+    own += [n.name for n in ast.walk(tree) if isinstance(n, SCOPES)]
+    known = _plain(" ".join([known, *own, *(str(int(number, 0)) for number in _NOT_DECIMAL.findall(known))]))
     words = set(_WORD.findall(known.lower()))
     return frozenset(text for node in wanted.values() for text in _texts(node) if not _is_stated(text, known, words))
 

@@ -191,6 +191,15 @@ def test_a_guess_is_what_neither_the_issue_nor_the_base_says(body: str, found: s
     assert guesses(f"def test(self):\n    {body}\n", KNOWN) == found
 
 
+def test_what_a_test_defines_itself_and_a_number_written_otherwise_are_no_guesses() -> None:
+    """Files of mode 0o644; a model that the test names."""
+    own = "class Beetle:\n    pass\n\n\ndef test():\n    assert show(Beetle()) == 'Beetle'\n"
+    assert guesses(own, "") == set() and guesses(own.replace("'Beetle'", "'Bug'"), "") == {"Bug"}
+    assert guesses("def test():\n    assert mode() == 420\n", "the default is 0o644, not 0x1ff") == set()
+    assert guesses("def test():\n    assert mode() == 511\n", "the default is 0o644, not 0x1ff") == set()
+    assert guesses("def test():\n    assert mode() == 421\n", "the default is 0o644, not 0x1ff") == {"421"}
+
+
 def test_a_test_in_another_language_holds_no_guess_that_could_be_seen() -> None:
     assert weights_of([WitnessTest(0, "a.test.js", "test('x', () => { expect(f()).toBe(7) })")], [""]) == {
         "0:a.test.js": 1.0
