@@ -9,6 +9,7 @@ what was run is not run, again.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, Never
 
 from agent.attempt.model_policy import NOTES, Chat
@@ -47,8 +48,8 @@ async def hands(hearing: Hearing, ground: Ground) -> None:
         history.append(TurnRecord(turn, decision, tuple(results)))
         if decision.stop and results[-1].ok:
             hearing.neither = bool(decision.calls[-1].arguments.get("none"))
-            for place, (name, why) in enumerate(bench.order(decision.calls[-1].arguments)):
-                hearing.say(bench.finalists[name], float(len(bench.finalists) - place), why)
+            for name, why, place in bench.order(decision.calls[-1].arguments):
+                hearing.say(bench.finalists[name], float(len(bench.finalists) + 1 - place), why)
             return
     why = f"{TURNS} turns are over" if len(history) >= TURNS else f"{IDLE_TURNS} turns in a row came to nothing"
     hearing.case.write_once(trace.JudgeStopped(before="its order", reason=why))
@@ -81,23 +82,21 @@ class _Bench(Chat[Talk]):
         """Carry out a call, unless the trace has its result."""
         under, case = f"{self.name}/{turn}/", self.hearing.case
         nowhere: Any = None
-        ran: trace.Event | None = next(
-            (e for e in case.events if isinstance(e, trace.ToolRan) and e.call == under + call.id), None
-        )
+        known = (e for e in case.events if isinstance(e, trace.ToolRan) and e.call == under + call.id)
+        ran: trace.Event | None = next(known, None)
         if ran is None:
-            done = await use_tool(nowhere, call, self._offered)
-            ran = case.write(replace(done, turn=turn, call=under + call.id))
+            ran = case.write(replace(await use_tool(nowhere, call, self._offered), turn=turn, call=under + call.id))
         assert isinstance(ran, trace.ToolRan), "an event stays what it is"
         return replace(ran, call=call.id)
 
-    def order(self, arguments: Json) -> list[tuple[str, str]]:
-        """(candidate, what is said of it), the best first. Raises ToolRefused where not each is named once."""
+    def order(self, arguments: Json) -> list[tuple[str, str, int]]:
+        """(candidate, what is said of it, place), the best first. Raises ToolRefused where not each is named once."""
         entries = [each if isinstance(each, dict) else {"candidate": each} for each in arguments["candidates"]]
         named = [str(each.get("candidate")).strip() for each in entries]
         if sorted(named) != sorted(self.finalists):
             raise ToolRefused(f"candidates must name each of {', '.join(self.finalists)} once, the best first.")
         said = ["; ".join(f"{key.replace('_', ' ')}: {e[key]}" for key in SAID if e.get(key)) for e in entries]
-        return list(zip(named, said, strict=True))
+        return list(zip(named, said, accumulate(each.get("equal") is not True for each in entries), strict=True))
 
     async def _look(self, box: Toolbox, arguments: Json, *, name: str) -> Change:
         """A tool of attempts, on one of the trees."""

@@ -296,6 +296,18 @@ def test_a_judge_with_hands_reads_tries_corrects_its_test_and_orders_with_reason
     assert paper.getvalue().count("what is no list") >= 2
 
 
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_judge_with_hands_may_say_that_nothing_tells_candidates_apart(tmp_path: Path, equal: bool) -> None:
+    repository, entries = make_repository(tmp_path / "calculator"), [*reasons("c2", "c1")]
+    work = [call("order", candidates=[entries[0], {**entries[1], "equal": equal}])]
+    with serving(lambda request: handy(request, work)) as server:
+        done = solve(task(repository), settings(server.url, tmp_path / "runs", attempts=2, judge="hands"))
+    said = [(e["candidate"], e["points"]) for e in done.report["judge"]["said"]]
+    assert said == [("c2", 2.0), ("c1", 2.0 if equal else 1.0)]
+    assert done.report["selected"]["candidate"] == ("c1" if equal else "c2"), "an opinion that is none changes nothing"
+    assert (done.report["selected"]["method"] == "judge") == (not equal)
+
+
 @pytest.mark.parametrize("last", [3, 4, 5])
 def test_a_resume_in_the_midst_of_hands_repeats_nothing(tmp_path: Path, last: int) -> None:
     repository = make_repository(tmp_path / "calculator")
