@@ -33,7 +33,7 @@ from harness.swebench.requirements import (
 from tasks.errors import InputError
 from tasks.swebench import Row
 
-RECIPE_VERSION = "2"
+RECIPE_VERSION = "3"
 """Part of every key: images made in another way are not taken for these."""
 
 SPECS_WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
