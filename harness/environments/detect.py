@@ -32,8 +32,9 @@ TODAYS_BUILD_TOOLS = datetime(2024, 6, 1, tzinfo=UTC)
 FORMER_BUILD_TOOLS = datetime(2021, 8, 1, tzinfo=UTC)
 """The last setuptools with use_2to3 and other things that old setup.py files ask for."""
 BUILD_TOOLS = ("setuptools", "wheel", "setuptools-scm", "pip", "flit-core", "poetry-core")
-CAME_BACK = "atomicwrites=2022-07-09"
-"""What pytest 3.6 to 5.2 needs: its author took it off the index, and all its releases bear the day they came back."""
+LATE = {"atomicwrites": datetime(2022, 7, 9, tzinfo=UTC), "pandas": datetime(2019, 7, 19, tzinfo=UTC)}
+"""From when there are releases as of a date: all of the first, which pytest 3.6 to 5.2 needs, came back to the index on
+that day; no older one of the second states what it needs as today's tools read it."""
 
 _DAYS_FROM_3_6_ON = "2016-12-23 2018-06-27 2019-10-14 2020-10-05 2021-10-04 2022-10-24 2023-10-02 2024-10-07 2025-10-07"
 PYTHON_RELEASES = tuple(
@@ -362,8 +363,8 @@ def runnable_day(day: str, python: str) -> str:
 
 def _dated(day: str, tools: datetime) -> str:
     newer = tools.astimezone(UTC).strftime("%Y-%m-%d")
-    exceptions = [f"--exclude-newer-package {tool}={newer}" for tool in BUILD_TOOLS] if newer > day else []
-    return " ".join((f"--exclude-newer {day}", *exceptions, f"--exclude-newer-package {CAME_BACK}"))
+    dates = {t: newer for t in BUILD_TOOLS if newer > day} | {n: max(day, f"{first:%F}") for n, first in LATE.items()}
+    return " ".join((f"--exclude-newer {day}", *(f"--exclude-newer-package {name}={at}" for name, at in dates.items())))
 
 
 _TAG = re.compile(

@@ -379,8 +379,8 @@ class _SetUp:
 def _shown(command: str) -> str:
     """A set-up command as one would type it: without where Troop keeps uv and Python, no versions told, no dates."""
     plain = re.sub(r"--(?:exclude-newer|exclude-newer-package) \S+ |\b[A-Z_]+=\S+ ", "", command)
-    plain = plain.replace(f"{UV} ", "").replace(f"{ENVDIR}/bin/python -m ", "")
-    return plain.partition(" && printf")[0].partition(" && { ")[0].strip()
+    plain = plain.replace(f"{UV} ", "").replace(f"{ENVDIR}/bin/python -m ", "").partition(" && printf")[0]
+    return plain.partition(" && { ")[0].strip()
 
 
 def end_of(output: str) -> str:

@@ -71,8 +71,7 @@ def _telling_files(patch: Patch) -> list[str]:
 
 
 def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
-    """The names of what is defined around the lines; those that Python gives a meaning (`__init__`) say nothing. And
-    what a test may quote of a function's messages."""
+    """The names of what is defined around the lines (but for `__init__` and its like); what functions' messages say."""
     tree = parsed(source)
     found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, SCOPES)]
     around = [n for n in found if any(n.lineno <= line <= (n.end_lineno or 0) for line in lines)]

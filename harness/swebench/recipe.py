@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from harness.environments.detect import BUILD_TOOLS, CAME_BACK, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
+from harness.environments.detect import BUILD_TOOLS, LATE, PYTHON_RELEASES, SLACK, TODAYS_BUILD_TOOLS
 from harness.repository.workspace import Workspace
 from harness.swebench.official import Spec
 from harness.swebench.requirements import (
@@ -193,9 +193,10 @@ def _dated(recipe: Recipe, date: datetime, younger: Iterable[str] = ()) -> tuple
     released = dict(PYTHON_RELEASES).get(recipe.python, PYTHON_RELEASES[0][1])
     starts = dict.fromkeys(_OF_PYTEST, max(date, released + timedelta(days=365)))
     runtime = starts | dict.fromkeys(tools, max(date, released + timedelta(days=60)))  # when tools knew that Python
-    dates = dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
+    dates = {name: max(date, first) for name, first in LATE.items()}
+    dates |= dict.fromkeys(_TOOLS, max(date, TODAYS_BUILD_TOOLS)) | runtime | dict.fromkeys(younger, _EVER)
     exceptions = [f"--exclude-newer-package={name}={_day(when)}" for name, when in sorted(dates.items())]
-    return (f"--exclude-newer={_day(date)}", f"--exclude-newer-package={CAME_BACK}", *exceptions)
+    return (f"--exclude-newer={_day(date)}", *exceptions)
 
 
 def _day(date: datetime) -> str:

@@ -148,6 +148,7 @@ def test_a_pinned_package_may_be_younger_than_the_instance_and_build_tools_too(t
     assert "--exclude-newer=2020-05-07" in arguments
     assert "--exclude-newer-package=attrs=2100-01-01" in arguments
     assert "--exclude-newer-package=atomicwrites=2022-07-09" in arguments  # or pytest would be 3.5 until 2020
+    assert "--exclude-newer-package=pandas=2020-05-07" in arguments
     assert "--exclude-newer-package=setuptools-scm=2024-06-01" in arguments
     assert not any(argument.startswith("--exclude-newer-package=tox=") for argument in arguments)
 
