@@ -314,8 +314,8 @@ def _size(value: Any) -> int:
 
 def _about_tests(view: View) -> str:
     command, baseline, given = view.prepared.test_command, view.prepared.baseline, view.task.failing_test
-    python = f" by Python {view.prepared.python}" if view.prepared.python else ""
-    parts = [f"The tests run with `{command}`{python} (use the test tool)." if command else "No test command is known."]
+    parts = [f"The tests run with `{command}` (use the test tool)." if command else "No test command is known."]
+    parts += [f"Python is {view.prepared.python}."] if view.prepared.python else []
     if view.task.test_scope == "near":
         parts.append(NOTES["near"])
     elif baseline is not None:

@@ -20,7 +20,7 @@ LONG = 3
 """Letters that a word must have to be missed among others."""
 
 _WORD = re.compile(r"[^\W\d_]{2,}|\d+")
-_NOT_DECIMAL = re.compile(r"\b0o[0-7]+\b|\b0x[0-9a-fA-F]+\b")
+_NOT_DECIMAL = re.compile(r"\b0o[0-7]{1,20}\b|\b0x[0-9a-fA-F]{1,16}\b")
 _TRIVIAL = frozenset({"", "0", "1", "-1", "None", "True", "False"})
 _RAISES = ("raises", "assertRaises", "assertRaisesRegex", "warns", "assertWarns")
 

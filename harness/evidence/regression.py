@@ -76,7 +76,8 @@ def _around(source: bytes | None, lines: Collection[int]) -> set[str]:
     found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, SCOPES)]
     around = [n for n in found if any(n.lineno <= line <= (n.end_lineno or 0) for line in lines)]
     quoted = {words for node in around if not isinstance(node, ast.ClassDef) for words in _quoted(node)}
-    return {*sorted(quoted, key=len)[-MOST_QUOTED:], *(n.name for n in around if not n.name.startswith("__"))}
+    longest = sorted(quoted, key=lambda words: (len(words), words))[-MOST_QUOTED:]
+    return {*longest, *(n.name for n in around if not n.name.startswith("__"))}
 
 
 def _quoted(function: ast.AST) -> Iterator[str]:

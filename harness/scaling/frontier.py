@@ -59,12 +59,8 @@ def frontier(
     over.
 
     `models`: of the same tasks (see `shared`). A budget that buys nothing has no row."""
-    options = [
-        _Option(model.name, k, by_task(model, measures(model)[measure], k), usd_by_task(model, k))
-        for model in models
-        if model.priced
-        for k in ks_up_to(model.depth)
-    ]
+    sampled = [(m, k) for m in models if m.priced for k in ks_up_to(m.depth)]
+    options = [_Option(m.name, k, by_task(m, measures(m)[measure], k), usd_by_task(m, k)) for m, k in sampled]
     means = [(fmean(o.usd.values()), fmean(o.solved.values())) for o in options]
     drawn = [(draws.means(o.usd), draws.means(o.solved)) for o in options]
     rows = []

@@ -198,6 +198,7 @@ def test_what_a_test_defines_itself_and_a_number_written_otherwise_are_no_guesse
     assert guesses("def test():\n    assert mode() == 420\n", "the default is 0o644, not 0x1ff") == set()
     assert guesses("def test():\n    assert mode() == 511\n", "the default is 0o644, not 0x1ff") == set()
     assert guesses("def test():\n    assert mode() == 421\n", "the default is 0o644, not 0x1ff") == {"421"}
+    assert guesses("def test():\n    assert mode() == 421\n", "0x" + "f" * 5000) == {"421"}
 
 
 def test_a_test_in_another_language_holds_no_guess_that_could_be_seen() -> None:
