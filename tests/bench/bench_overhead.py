@@ -5,7 +5,8 @@
 
 Every turn the model asks for the command `true`; 20 turns an attempt. Overhead is wall time less the model's latency
 and less the command's own time (for mini-swe-agent the command's own time, about a millisecond, is left in: it does not
-measure it).
+measure it). It is counted from the end of the first turn, for until then Troop may still be starting its container, which
+mini-swe-agent has done before; what a start takes, bench_load.py tells.
 """
 
 from __future__ import annotations
@@ -58,15 +59,15 @@ def troop(url: str, repository: Path, out: Path, latency: float, at_once: int) -
     budget = Budget(attempts=at_once, turns=TURNS + 5)
     done = solve(task(repository), settings(url, out, sandbox="docker", budget=budget, concurrency=at_once))
     events = list(trace.read(done.directory / "trace.jsonl"))
-    began = {e.attempt: e.at for e in events if isinstance(e, trace.Planned)}
-    ended = {e.attempt: e.at for e in events if isinstance(e, trace.TurnEnded)}
-    turns = {e.attempt: e.turn for e in events if isinstance(e, trace.TurnEnded)}
+    turns = [e for e in events if isinstance(e, trace.TurnEnded)]
+    began = {e.attempt: e.at for e in turns if e.turn == 1}
+    ended = {e.attempt: e.at for e in turns}
+    counted = {e.attempt: e.turn - 1 for e in turns}
     commands = dict.fromkeys(began, 0.0)
-    for event in events:
-        if isinstance(event, trace.TurnEnded):
-            commands[event.attempt] += event.command_seconds
+    for event in turns:
+        commands[event.attempt] += event.command_seconds if event.turn > 1 else 0.0
     prepared = next(e for e in events if isinstance(e, trace.Prepared))
-    overheads = [1000 * ((ended[a] - began[a] - commands[a]) / turns[a] - latency) for a in began]
+    overheads = [1000 * ((ended[a] - began[a] - commands[a]) / counted[a] - latency) for a in began]
     return overheads, f"troop-env:{prepared.environment}"
 
 
