@@ -120,7 +120,7 @@ async def _ask(steps: Steps, recipe: Recipe, build: Sequence[str], *, missing: b
     """Ask the build backend: (what else it needs to build, what the repository is). `missing` False: it has all."""
     done = await _asked(steps, recipe, build, missing)
     # Trees from before build isolation import what their environment has: in the versions that it has, or in any.
-    for unpinned in ((), recipe.requirements):
+    for unpinned in dict.fromkeys(((), recipe.requirements)):
         if done.exit_code != 0:
             there = (*recipe.pins, *unpinned)
             others = [each for each in build if name_of(each) not in map(name_of, there)]
