@@ -262,8 +262,9 @@ class CapsChanged(Event):
 class NearTested(Event):
     """What the base's tests near to the candidates say (a task's scope "near"): every candidate is held against these.
 
-    `paths`, `names`: what the candidates touch, files and the functions and classes around. `report` None: there are no
-    such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding out took."""
+    `paths`, `names`: what the candidates touch, files; the functions and classes around, and words of their messages.
+    `report` None: there are no such tests (see `note`). `flaky`: what does not pass every time. `seconds`: what finding
+    out took."""
 
     paths: tuple[str, ...]
     names: tuple[str, ...] = ()

@@ -137,15 +137,10 @@ def test_a_test_that_quotes_a_message_of_the_touched_function_is_near() -> None:
     assert near_files(texts, Touched(touched.paths, ("check",)))[1:] == ["lib/tests/test_beta.py"]
     assert "tests/test_far.py" in near_files(texts, touched)
     # Of many the longest, and of those as long always the same.
-    many = (
-        "".join(f'    "say {chr(97 + n // 26)}{chr(97 + n % 26)} twice"\n' for n in range(90))
-        .replace('    "', '    f("')
-        .replace('"\n', '")\n')
-    )
-    found = touched_by([at_line("a.py", 2)], {"a.py": f"def check(x):\n    a = 1\n{many}".encode()}.get).names
-    assert len(found) == 31 and found[1:] == tuple(
-        sorted(f"say {chr(97 + n // 26)}{chr(97 + n % 26)} twice" for n in range(60, 90))
-    )
+    messages = [f"say {one}{other} twice" for one in "abcde" for other in "abcdefghij"]
+    body = "".join(f"    f('{message}')\n" for message in messages)
+    found = touched_by([at_line("a.py", 2)], {"a.py": f"def check(x):\n    a = 1\n{body}".encode()}.get).names
+    assert found == ("check", *messages[-30:])
     # Only of functions: a class may have hundreds.
     assert touched_by([at_line("a.py", 3)], {"a.py": b'class A:\n    x = "one two three"\n    a = 1\n'}.get).names == (
         "A",
