@@ -25,8 +25,8 @@ from harness.cache import cache_root
 from harness.choosing.pool import Sample
 from harness.lock import run_lock
 from harness.money.budget import BudgetKeeper, Share, SharedBudget
-from harness.money.ledger import charges, check_priced, unsettled
-from harness.parallel import give_memory_back
+from harness.money.ledger import charges, check_priced, is_priced, unsettled
+from harness.parallel import give_memory_back, in_parallel
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
 from harness.room import check, lacking
@@ -437,7 +437,8 @@ async def _first_contact(run: Run, fresh: bool) -> None:
         clients.setdefault(run.judge.alias.alias, run.judge)
     for name, client in clients.items():
         with run.busy(f"first contact with {name}"):
-            await greet(client, run.say)
+            # The table of prices takes half a second to be loaded: here, beside the call, rather than in some turn.
+            await in_parallel([greet(client, run.say), asyncio.to_thread(is_priced, client.prices)])
 
 
 def _sampling(settings: Settings, part: Part | None) -> Sampling | None:

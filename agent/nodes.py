@@ -114,7 +114,7 @@ async def _ran(
 ) -> tuple[Ran, bytes]:
     """How it went, and the output, compressed. `rest`: as in `Containers.run`, without the log."""
     here = image
-    if not await asyncio.to_thread(_there, row, image, registry):
+    if not await asyncio.to_thread(lambda: _has(image) or (registry is not None and _share(row, image, registry))):
         if source is None:
             raise SandboxFailed(f"the image {image.name} is not there")
         made = (await ensure_images([row], source=source, workers=1))[0]
@@ -138,11 +138,6 @@ def _offer(row: Row, image: ImageRef, registry: str) -> None:
     with contextlib.suppress(EnvironmentFailed):  # a driver needs no daemon
         if _has(image):
             _share(row, image, registry)
-
-
-def _there(row: Row, image: ImageRef, registry: str | None) -> bool:
-    """Blocking: whether the daemon has it now, if need be from the registry."""
-    return _has(image) or (registry is not None and _share(row, image, registry))
 
 
 def _has(image: ImageRef) -> bool:

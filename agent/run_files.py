@@ -75,10 +75,6 @@ class RunFiles:
         with Explained(f"{path} is damaged", OSError, ValueError, TypeError, RecursionError):
             return dict(json.loads(path.read_bytes()))
 
-    def write_status(self, status: str) -> None:
-        """Note the run's status in run.json."""
-        write_json(self.directory / "run.json", {**self._run(), "status": status})
-
     def write_results(
         self, events: Sequence[trace.Event], candidates: Sequence[Candidate], selection: Selection
     ) -> None:
@@ -114,7 +110,7 @@ class RunFiles:
         """report.json and the status in run.json; returns the report."""
         report = solve_report(events)
         write_json(self.report, report)
-        self.write_status(run_status(events))
+        write_json(self.directory / "run.json", {**self._run(), "status": run_status(events)})
         return report
 
 

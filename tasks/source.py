@@ -37,7 +37,8 @@ def resolve(
     form, SourceUnavailable by the network."""
     path = expanded(source)
     if is_there(path) and path.is_dir():
-        if not _in_repository(path.resolve()):
+        around = path.resolve(), *path.resolve().parents
+        if not any((place / ".git").exists() or (place / "HEAD").is_file() for place in around):
             hint = "git init && git add -A && git commit makes it one"
             raise InputError(f"{source} is a directory, and neither it nor one above it is a git repository: {hint}")
         there = _issue_by_name(issue, base, say) if issue_text is None else None
@@ -95,11 +96,6 @@ def local_task(directory: Path, statement: str, *, base: str | None = None, incl
         statement=text,
         environment=Environment(directory=root.relative_to(top).as_posix() if within else ""),
     )
-
-
-def _in_repository(directory: Path) -> bool:
-    """Whether git would find a repository here, by what lies where; a damaged one is seen when it is opened."""
-    return any((place / ".git").exists() or (place / "HEAD").is_file() for place in (directory, *directory.parents))
 
 
 def _why_no_task(source: str, path: Path) -> str:

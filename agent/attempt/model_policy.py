@@ -76,6 +76,7 @@ class Chat(ABC, Generic[T]):
         self._limit = float("inf")
         """Characters that the context holds, as refusals have taught."""
         self._made_for: tuple[object, ...] = ()
+        self._begun: tuple[list[Json], str, int] = ([], "", 0)
         self._rendered: dict[tuple[int, int], tuple[list[Json], int]] = {}
 
     @abstractmethod
@@ -113,12 +114,14 @@ class Chat(ABC, Generic[T]):
         """The chat, reduced to what the model bears, and its length in characters, nearly."""
         limit = min(view.context * CHARS_PER_TOKEN, self._limit)
         turns = view.turns_left + len(view.history)
-        head, first = self._head(view, int(PLAN_SHARE * limit))
-        fixed = sum(map(_size, [*head, first])) + (len(json.dumps(self._schemas)) if self._tools else 0)
-        room = HIGH_WATER * limit - fixed
-        if self._made_for != (room, turns, self._tools):
-            self._made_for = (room, turns, self._tools)
+        if self._made_for != (limit, turns, self._tools):
+            self._made_for = (limit, turns, self._tools)
+            head, first = self._head(view, int(PLAN_SHARE * limit))
+            fixed = sum(map(_size, [*head, first])) + (len(json.dumps(self._schemas)) if self._tools else 0)
+            self._begun = head, first, fixed
             self._rendered.clear()
+        head, first, fixed = self._begun
+        room = HIGH_WATER * limit - fixed
 
         def rendered(at: int, level: int) -> tuple[list[Json], int]:
             if (at, level) not in self._rendered:

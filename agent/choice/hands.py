@@ -6,7 +6,6 @@ is tried decides about what is tried next, and a resume goes on from the trace a
 what was run is not run, again.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate
@@ -38,7 +37,10 @@ async def hands(hearing: Hearing, ground: Ground) -> None:
     """Let the judge work until it has said its order; its points are by that. Raises BudgetExceeded, EndpointFailed."""
     bench, history = _Bench(hearing, ground), list[TurnRecord]()
     ask, replies = hearing.asks(f"judge/{bench.name}")
-    while len(history) < TURNS and not _idle(history):
+    while len(history) < TURNS:
+        last = history[-IDLE_TURNS:]
+        if len(last) == IDLE_TURNS and (all(r.decision.error for r in last) or len({gist(r) for r in last}) == 1):
+            break
         turn = len(history) + 1
         hearing.before, context = f"its turn {turn}", hearing.client.context
         talk = Talk(ask=ask, history=history, turns_left=TURNS - turn + 1, replies=replies, context=context)
@@ -53,11 +55,6 @@ async def hands(hearing: Hearing, ground: Ground) -> None:
             return
     why = f"{TURNS} turns are over" if len(history) >= TURNS else f"{IDLE_TURNS} turns in a row came to nothing"
     hearing.case.write_once(trace.JudgeStopped(before="its order", reason=why))
-
-
-def _idle(history: Sequence[TurnRecord]) -> bool:
-    last = history[-IDLE_TURNS:]
-    return len(last) == IDLE_TURNS and (all(r.decision.error for r in last) or len({gist(r) for r in last}) == 1)
 
 
 class _Bench(Chat[Talk]):

@@ -73,7 +73,7 @@ class ModelClient:
         self._record = record
         self._keeper = keeper or BudgetKeeper(Budget())
         self._patience = patience or Patience()
-        self._prices = prices_of(alias)
+        self.prices = prices_of(alias)
         self.mask = masker([alias.key_env] if alias.key_env else [])
         self._density = 0.4  # tokens per character of the request; conservative until the server has told
         self._cut_at = 0  # tokens of the longest answer that was cut
@@ -190,7 +190,7 @@ class ModelClient:
         it."""
         while True:
             tokens_out = wire.output_tokens(call.request) or OUTPUT_BOUND
-            usd = bound(self._prices, tokens_in, tokens_out)
+            usd = bound(self.prices, tokens_in, tokens_out)
             try:
                 return await self._keeper.reserve(call.attempt, usd, tokens_in + tokens_out)
             except BudgetExceeded:
@@ -241,7 +241,7 @@ class ModelClient:
         """Settles the reservation; an unanswered call is written here, an answered one with its reply. `took`: seconds,
         and of them those that the GPU was this call's."""
         (usage, reported), (seconds, share) = bill, took
-        usd, source = price(self._prices, usage, share)
+        usd, source = price(self.prices, usage, share)
         if usd is None and reported is not None:
             usd, source = reported, PROVIDER
         charge = Charge(

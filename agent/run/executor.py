@@ -21,6 +21,7 @@ from agent.run.verification import near_tests_of
 from harness import trace
 from harness.cache import cache_root
 from harness.evidence.verify import verify
+from harness.parallel import settled
 from harness.patches.extract import hide_setup
 from harness.records import Evidence
 from harness.room import check
@@ -69,6 +70,7 @@ class InProcess:
     async def drive(self, run: Run, index: int) -> EndpointFailed | None:
         """An attempt that has begun, to its end, in a new sandbox as often as one dies within the allowance; the error
         where its model's server ended it."""
+        settled()
         while True:
             try:
                 return await self._one_sandbox(run, run.notebook(index))

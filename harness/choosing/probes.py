@@ -181,7 +181,8 @@ def _files(statement: Statement, checker: str) -> dict[str, str]:
     """Files that the text shows: named in the line before a block or in its first; for a checker also unnamed ones."""
     found: dict[str, str] = {}
     for number, block in enumerate(statement.blocks):
-        name = _title(block) or _name_before(statement, block)
+        title = _TITLE.match(block.text.lstrip("\n").split("\n")[0])
+        name = (title and title[1]) or _name_before(statement, block)
         if name and ".." not in name and not name.startswith("/"):
             found.setdefault(name, block.text)
         elif checker and _checkable(block, checker):
@@ -194,11 +195,6 @@ def _checkable(block: Block, checker: str) -> bool:
     if "pytest" in checker:
         return re.search(r"^\s*(?:async )?def test|^class Test", source, re.MULTILINE) is not None
     return block.language in ("python", "py", "python3", "") and source.count("\n") >= 1 and "Traceback" not in source
-
-
-def _title(block: Block) -> str:
-    match = _TITLE.match(block.text.lstrip("\n").split("\n")[0])
-    return match[1] if match else ""
 
 
 def _name_before(statement: Statement, block: Block) -> str:

@@ -10,11 +10,13 @@ Cost of a local GPU: the call's share of the time in which the GPU was busy with
 with n(t) the calls in flight at the same server. The shares of concurrent calls add up to the busy time exactly.
 """
 
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 from harness.records import Charge, Json, Usage
 from harness.trace import Asked, Charged, Event, Replied
@@ -79,11 +81,11 @@ def check_priced(
 
 
 def _genai_price(prices: Prices, usage: Usage) -> float | None:
-    import genai_prices
-
     found = _genai_model(prices.model, prices.base_url, prices.lookup)
     if found is None:
         return None
+    import genai_prices
+
     model, provider = found
     # genai-prices counts input with the cached tokens in it, and output with the reasoning.
     theirs = genai_prices.Usage(
@@ -102,12 +104,13 @@ def _genai_price(prices: Prices, usage: Usage) -> float | None:
 def _genai_model(model: str, base_url: str, lookup: str | None) -> tuple[str, str] | None:
     """(model, provider) where genai-prices knows the pair. Never guesses a provider from the model's name alone: the
     same weights served from one's own machine must not get a vendor's price."""
-    from genai_prices.data_snapshot import get_snapshot
-
     provider, _, model = ("", "", model) if lookup is None else lookup.partition("/")
-    url = base_url if lookup is None else ""
+    # No vendor's API is at an address or a bare name; the table, of 20 MB and half a second, is not loaded for those.
+    url = base_url if lookup is None and re.search(r"\.[a-z]", urlsplit(base_url).hostname or "") else ""
     if not model or not (provider or url):
         return None
+    from genai_prices.data_snapshot import get_snapshot
+
     try:
         owner, _ = get_snapshot().find_provider_model(model, None, provider or None, url or None)
     except LookupError:

@@ -118,7 +118,8 @@ def _test_files(grading: Grading) -> tuple[str, ...]:
 def verdict(grading: Grading, report: TestReport) -> Verdict:
     """The verdict that a report of the hidden tests amounts to."""
     whole = report.outcomes.get(COMMAND_TEST)  # a command that knows no tests answers as a whole
-    found = [COMMAND_TEST] if whole else _found(grading, report)
+    ran = () if whole else {test for test in report.outcomes for file in _test_files(grading) if selects(file, test)}
+    found = [COMMAND_TEST] if whole else sorted(ran)
     to_pass, to_keep = (
         {test: str(whole or outcome_of(report, test)) for test in tests}
         for tests in (grading.fail_to_pass or found, grading.pass_to_pass)
@@ -137,8 +138,3 @@ def verdict(grading: Grading, report: TestReport) -> Verdict:
             f", {kept} of them passed before" if kept else ""
         )
     return Verdict(resolved=not reason, fail_to_pass=to_pass, pass_to_pass=to_keep, reason=reason)
-
-
-def _found(grading: Grading, report: TestReport) -> Sequence[str]:
-    files = _test_files(grading)
-    return sorted(test for test in report.outcomes if any(selects(file, test) for file in files))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from agent import resume, solve
 from agent.assemble import Solution
 from harness import trace
+from harness.money.ledger import Prices, is_priced
 from harness.records import Budget
 from harness.sandbox.base import Provider
 from tasks.errors import EndpointFailed, InputError, SetupFailed
@@ -381,6 +383,27 @@ def test_a_second_run_of_a_task_sets_nothing_up_again(repository: Path, tmp_path
     prepared = [e for s in (first, again) for e in events(s.directory) if isinstance(e, trace.Prepared)]
     assert prepared[0].environment == prepared[1].environment
     assert prepared[1].seconds < 1.0
+
+
+def test_what_takes_long_once_is_done_before_the_first_turn(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    kept: list[int] = []
+
+    def priced(prices: Prices) -> bool:
+        order.append(prices.model)
+        return is_priced(prices)
+
+    def hear(event: trace.Event) -> None:
+        order.append(event.kind)
+        kept.extend([gc.get_freeze_count()] if isinstance(event, trace.Planned) else [])
+
+    monkeypatch.setattr("agent.assemble.is_priced", priced)
+    with serving([PLAN, RIGHT, SUBMIT]) as server:
+        solve(task(repository), settings(server.url, tmp_path / "runs"), listener=hear)
+    assert order.index("scripted") < order.index("prepared") < order.index("asked"), "the table of prices is looked at"
+    assert kept[0] > 50_000, "collections of garbage look through nothing that was loaded"
 
 
 def test_the_witness_that_passes_on_the_base_is_no_evidence(repository: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -80,6 +82,19 @@ def test_a_vendors_url_is_enough_to_find_its_price() -> None:
 
 def test_a_vendors_model_on_ones_own_machine_does_not_get_the_vendors_price() -> None:
     assert price(Prices("gpt-4o-mini", base_url="http://127.0.0.1:8000/v1"), Usage(input=10), 1.0) == (None, "unknown")
+
+
+def test_the_table_is_not_loaded_for_models_that_no_vendor_serves() -> None:
+    asks = (
+        "print([is_priced(Prices('m', base_url=f'http://{host}/v1')) for host in hosts], 'genai_prices' in sys.modules)"
+    )
+    begins = "import sys; from harness.money.ledger import Prices, is_priced; hosts = sys.argv[1:]; "
+    for hosts, loaded in (
+        (["127.0.0.1:1", "localhost", "[::1]:80", "gpu7:8000", "10.0.0.4"], False),
+        (["a.example"], True),
+    ):
+        done = subprocess.run([sys.executable, "-c", begins + asks, *hosts], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == f"{[False] * len(hosts)} {loaded}"
 
 
 def test_unknown_is_never_zero() -> None:
