@@ -3,11 +3,11 @@
     .venv/bin/python -m tests.bench.bench_load --at-once 1 8 32 64 128 250 --latency 0.1 2 5 --sandbox docker
     .venv/bin/python -m tests.bench.bench_load --soak 500 --at-once 64 --sandbox bubblewrap
 
-One JSON line for each figure. Overhead is wall time less the model's latency and the commands' own time; of it the stub's own
-lateness (it sleeps too long and shares the processors) is `server_late_ms`; start: what passes before the first question is
-asked, and from the first decision until its command (`true`) has run. `--soak N`: N
-attempts in rounds of `--at-once`, with what the process holds after each round, which must not grow. The peer beside it
-in one run: tests/bench/bench_overhead.py. Figures of a busy machine say how it was busy (`load`).
+One JSON line for each figure. Overhead is wall time after an attempt's first turn, less the model's latency and the
+commands' own time; of it the stub's own lateness (it sleeps too long and shares the processors) is `server_late_ms`;
+start: what passes before the first question is asked, and from the first decision until its command (`true`) has run.
+`--soak N`: N attempts in rounds of `--at-once`, with what the process holds after each round, which must not grow. The
+peer beside it in one run: tests/bench/bench_overhead.py. Figures of a busy machine say how it was busy (`load`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 from agent.assemble import go, start
 from harness import trace
 from harness.records import Budget
-from tests.bench.bench_overhead import TURNS, stub
+from tests.bench.bench_overhead import TURNS, overheads, stub
 from tests.support.calculator import make_repository, settings, task
 
 
@@ -82,19 +82,13 @@ def measure(url: str, repository: Path, out: Path, sandbox: str, latency: float,
     asyncio.run(whole())
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.monotonic() - began
     events = list(trace.read(files.trace_file))
-    of_attempts = {e.attempt: e.at for e in events if isinstance(e, trace.Planned)}
     asked = [e for e in events if isinstance(e, trace.Asked) and e.purpose == "plan"]
     begun = {e.attempt: e.at for e in events if isinstance(e, trace.AttemptStarted)}
     first = {e.attempt: e for e in reversed(events) if isinstance(e, trace.ToolRan)}
     decided = {e.attempt: e.at for e in reversed(events) if isinstance(e, trace.Decided)}
     starts = [e.at - begun[e.attempt] + first[e.attempt].at - decided[e.attempt] for e in asked]
-    ended = {e.attempt: e.at for e in events if isinstance(e, trace.TurnEnded)}
     turns = [e for e in events if isinstance(e, trace.TurnEnded)]
-    commands = dict.fromkeys(ended, 0.0)
-    for turn in turns:
-        commands[turn.attempt] += turn.command_seconds
-    counts = {a: sum(t.attempt == a for t in turns) for a in ended}
-    overhead = sorted(1000 * ((ended[a] - of_attempts[a] - commands[a]) / counts[a] - latency) for a in ended)
+    overhead = sorted(overheads(turns, latency).values())
     said = sum(len(json.dumps(e.message)) for e in events if isinstance(e, trace.Replied))
     said += sum(len(e.result) for e in events if isinstance(e, trace.ToolRan))
     cpu = used[-1] - used[0]

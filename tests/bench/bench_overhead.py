@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,15 +60,19 @@ def troop(url: str, repository: Path, out: Path, latency: float, at_once: int) -
     done = solve(task(repository), settings(url, out, sandbox="docker", budget=budget, concurrency=at_once))
     events = list(trace.read(done.directory / "trace.jsonl"))
     turns = [e for e in events if isinstance(e, trace.TurnEnded)]
+    prepared = next(e for e in events if isinstance(e, trace.Prepared))
+    return [*overheads(turns, latency).values()], f"troop-env:{prepared.environment}"
+
+
+def overheads(turns: Sequence[trace.TurnEnded], latency: float) -> dict[int | None, float]:
+    """By attempt its overhead in ms a turn, from the end of its first."""
     began = {e.attempt: e.at for e in turns if e.turn == 1}
-    ended = {e.attempt: e.at for e in turns}
-    counted = {e.attempt: e.turn - 1 for e in turns}
+    ended = {e.attempt: e for e in turns}
     commands = dict.fromkeys(began, 0.0)
     for event in turns:
         commands[event.attempt] += event.command_seconds if event.turn > 1 else 0.0
-    prepared = next(e for e in events if isinstance(e, trace.Prepared))
-    overheads = [1000 * ((ended[a] - began[a] - commands[a]) / counted[a] - latency) for a in began]
-    return overheads, f"troop-env:{prepared.environment}"
+    spent = {a: (last.at - began[a] - commands[a]) / (last.turn - 1) for a, last in ended.items()}
+    return {a: 1000 * (seconds - latency) for a, seconds in spent.items()}
 
 
 def mini(python: str, url: str, image: str, latency: float, at_once: int) -> list[float]:
