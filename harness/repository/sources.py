@@ -226,18 +226,16 @@ def _from_url(repository: Repository, cache: Path, scratch: Path, say: Say) -> S
     base = repository.base
     notes: tuple[str, ...] = ()
     with held(mirror.with_suffix(".lock")):
-        commit = _resolve(mirror, base) if base and mirror.exists() and not _moves(mirror, base) else None
+        here = base if mirror.exists() else None
+        if here and not _NAMES_A_COMMIT.fullmatch(here) and _resolve(mirror, f"refs/heads/{here}"):
+            here = None  # what a branch means today only the server knows
+        commit = _resolve(mirror, here) if here else None
         if commit is None:
             notes = _bring(mirror, location, scratch, say)
             commit = _resolve(mirror, base or "refs/troop/head") or _fetch_by_name(mirror, location, base)
         if commit is None:
             raise InputError(f"{clean} has no branch, tag or commit {base!r}: check the spelling of --base")
         return Source(mirror / "objects", commit, described=_describe(mirror, commit), notes=notes)
-
-
-def _moves(mirror: Path, base: str) -> bool:
-    """Whether `base` is a branch: what it means today only the server knows."""
-    return not _NAMES_A_COMMIT.fullmatch(base) and _resolve(mirror, f"refs/heads/{base}") is not None
 
 
 def _bring(mirror: Path, location: str, scratch: Path, say: Say) -> tuple[str, ...]:

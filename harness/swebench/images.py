@@ -104,7 +104,7 @@ async def ensure_images(
     give_memory_back()
     provider = DockerProvider(say=say)
     with contextlib.closing(await asyncio.to_thread(connect)) as client:
-        layers = Layers(provider, client, source.bases, cache_root(), RUN)
+        layers = Layers(provider, client, source.bases, cache_root(), RUN, source.rebuild)
         try:
             for left in await provider.clean():
                 say(f"removed {left}, which a killed process left")

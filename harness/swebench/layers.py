@@ -59,10 +59,13 @@ _OFFLINE = {"PIP_CONFIG_FILE": f"{ENV}/pip.conf", "PIP_NO_INDEX": "1", "PIP_INDE
 
 
 class Layers:
-    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: for resolved sets, locks and logs."""
+    """Makes layers with one provider. `bases`: see `ensure_base`. `cache`: locks, logs, sets (`anew`: not read)."""
 
-    def __init__(self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str) -> None:
+    def __init__(
+        self, provider: DockerProvider, client: Any, bases: Mapping[str, str], cache: Path, run: str, anew: bool = False
+    ) -> None:
         self._provider, self._client, self._bases, self._cache, self._run = provider, client, bases, cache, run
+        self._anew = anew
 
     async def instance(self, recipe: Recipe, tree: Workspace, log: Log) -> None:
         """Build an instance's image, with what is missing below it. Raises SetupFailed, SandboxFailed, InputError."""
@@ -121,7 +124,7 @@ class Layers:
         """The versions of everything: kept in the cache, so that images that were removed come back the same."""
         key = fingerprint(CHOOSING_VERSION, recipe.fingerprint, bare)
         place = self._cache / "images" / "chosen" / f"{key}.json"
-        if place.is_file():
+        if place.is_file() and not self._anew:
             return record(ResolvedEnvironment, json.loads(place.read_bytes()))
         log.say(f"choosing versions as of {recipe.date:%Y-%m-%d}")
         async with self._open(recipe, bare, "resolve", log) as steps:

@@ -87,7 +87,15 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return place, base
 
 
-def build(client: Any, origin: tuple[Path, str], cache: Path, spec: Spec, heard: list[str] | None = None) -> None:
+def build(
+    client: Any,
+    origin: tuple[Path, str],
+    cache: Path,
+    spec: Spec,
+    heard: list[str] | None = None,
+    *,
+    anew: bool = False,
+) -> None:
     place, base = origin
     tree = open_workspace(Repository("path", str(place), base), cache)
     row = replace(ROW, base_commit=base)
@@ -99,7 +107,7 @@ def build(client: Any, origin: tuple[Path, str], cache: Path, spec: Spec, heard:
     async def build() -> None:
         provider = DockerProvider()
         try:
-            layers = Layers(provider, client, {"3.11": DEFAULT_IMAGE}, cache, "test-images")
+            layers = Layers(provider, client, {"3.11": DEFAULT_IMAGE}, cache, "test-images", anew)
             await layers.instance(recipe, tree, log)
         finally:
             await provider.close()
@@ -252,6 +260,11 @@ def test_a_second_build_makes_the_same_tree_on_the_layers_that_are_there(
     heard: list[str] = []
     build(client, origin, cache, SPEC, heard)
     assert [line.partition(": ")[2] for line in heard] == ["installing the repository", "keeping the image"]
+    (place,) = (cache / "images/chosen").glob("*.json")
+    chosen = place.read_bytes()
+    place.write_bytes(chosen.replace(b"pluggy==1.5.0", b"pluggy==1.4.0"))
+    build(client, origin, cache, SPEC, heard, anew=True)
+    assert "choosing versions as of 2024-02" in heard[2] and place.read_bytes() == chosen
     again = client.containers.run(
         image, ["git", "-C", "/testbed", "rev-parse", "HEAD"], remove=True, network_mode="none"
     )
