@@ -458,8 +458,7 @@ async def _end_turn(desk: Desk, turn: int) -> State:
 async def _destroyed(desk: Desk) -> str:
     """The status of an attempt in whose sandbox no command can be started any more, looked at where one failed so."""
     record = desk.notebook.history[-1]
-    ran = [result for result in record.results if kind_of(result.name) != "ends"]
-    started = all(r.ok and not r.result.endswith(("(exit code 126)", "(exit code 127)")) for r in ran)
+    started = all(r.ok and not r.result.endswith(("(exit code 126)", "(exit code 127)")) for r in record.results)
     if started and (record.report is None or record.report.outcomes):
         return ""
     for _ in range(2):

@@ -118,7 +118,7 @@ def _test_files(grading: Grading) -> tuple[str, ...]:
 def verdict(grading: Grading, report: TestReport) -> Verdict:
     """The verdict that a report of the hidden tests amounts to."""
     whole = report.outcomes.get(COMMAND_TEST)  # a command that knows no tests answers as a whole
-    ran = () if whole else {test for file in _test_files(grading) for test in report.outcomes if selects(file, test)}
+    ran = {test for file in _test_files(grading) for test in report.outcomes if selects(file, test)}
     found = [COMMAND_TEST] if whole else sorted(ran)
     to_pass, to_keep = (
         {test: str(whole or outcome_of(report, test)) for test in tests}

@@ -6,7 +6,6 @@ Never a home directory, a socket, /run, /var, /sys, or the whole of /etc. Accoun
 import os
 import tomllib
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from harness.sandbox.base import HOME, TROOPDIR
@@ -22,11 +21,9 @@ ETC_FILES = {name: text.format(user=USER_ID, home=HOME) for name, text in _SEEN[
 """Made up for every sandbox, by name below /etc."""
 
 
-@cache
-def system_mounts(etc: Path, *, network: bool) -> tuple[str, ...]:
-    """bubblewrap's arguments for the system paths, as this process first found them (a look takes as long as all else
-    of a start). `etc`: the folder with `ETC_FILES`."""
-    return (*_programs(), *_etc(etc, network), *_devices())
+def system_mounts(etc: Path, *, network: bool) -> list[str]:
+    """bubblewrap's arguments for the system paths. `etc`: the folder with `ETC_FILES`."""
+    return [*_programs(), *_etc(etc, network), *_devices()]
 
 
 def _programs() -> Iterator[str]:
