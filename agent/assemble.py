@@ -24,9 +24,10 @@ from harness import telemetry, trace
 from harness.cache import cache_root
 from harness.choosing.pool import Sample
 from harness.lock import run_lock
+from harness.memory import give_memory_back
 from harness.money.budget import BudgetKeeper, Share, SharedBudget
 from harness.money.ledger import charges, check_priced, is_priced, unsettled
-from harness.parallel import give_memory_back, in_parallel
+from harness.parallel import in_parallel
 from harness.records import Budget, Json, Selection
 from harness.repository.workspace import Workspace, open_workspace, reopen_workspace
 from harness.room import check, lacking

@@ -2,32 +2,13 @@
 for what waits."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from functools import cache, partial
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-@cache
-def give_memory_back() -> None:
-    """Have glibc share two heaps among all threads and return large pieces when they are freed: with a heap for each
-    thread a long evaluation held ten times what it used. Of no effect with another C library."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        settings = ctypes.CDLL(None).mallopt
-        settings(-8, 2), settings(-3, 1 << 20)  # M_ARENA_MAX, M_MMAP_THRESHOLD
-
-
-@cache
-def settled() -> None:
-    """What is loaded by now stays: a collection of garbage need not look through it, which held everything up for a
-    seventh of a second in the midst of some turn."""
-    gc.freeze()
 
 
 @asynccontextmanager

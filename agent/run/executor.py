@@ -21,7 +21,7 @@ from agent.run.verification import near_tests_of
 from harness import trace
 from harness.cache import cache_root
 from harness.evidence.verify import verify
-from harness.parallel import settled
+from harness.memory import settled
 from harness.patches.extract import hide_setup
 from harness.records import Evidence
 from harness.room import check

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.cache import cache_root
-from harness.parallel import apart, give_memory_back, in_parallel
+from harness.memory import give_memory_back
+from harness.parallel import apart, in_parallel
 from harness.repository.workspace import Workspace, open_workspace
 from harness.sandbox.docker.daemon import connect
 from harness.sandbox.docker.image import ensure_image, find

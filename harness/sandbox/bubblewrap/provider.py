@@ -486,8 +486,7 @@ def _without_group(group: cgroup.Group, limits: Limits) -> tuple[tuple[str, ...]
         sentences.append(f"memory is limited for each process only, not for the sandbox together: {why}")
     if why := group.missing.get("pids"):
         # Kernels count root's processes, but never refuse one; older ones count all of a user's, also outside.
-        major, minor = map(int, re.findall(r"\d+", os.uname().release)[:2])
-        if os.geteuid() != 0 and (major, minor) >= NPROC_BY_NAMESPACE:
+        if os.geteuid() != 0 and tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= NPROC_BY_NAMESPACE:
             rlimits["NPROC"] = limits.processes + cgroup.OWN_PROCESSES
         else:
             sentences.append(f"the number of processes is not limited: {why}")
