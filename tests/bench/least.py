@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.bench.least --latency 0 0.1 2
 
-One call to the stub of bench_overhead.py, less its latency, the request over a bare socket, by httpx2, by openai's client
-on it (each holds what stands left of it), in medians; and one step of a LangGraph that does nothing but wait as long. What
+One call of 24 kB to the stub of bench_overhead.py, less its latency, over a bare socket, by httpx2, and by openai's client on
+that (each holds what stands left of it), in medians; and one step of a LangGraph that does nothing but wait as long. What
 runs after a pause takes longer than what runs at once: memory and processor have done something else meanwhile.
 """
 
